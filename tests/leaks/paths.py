@@ -231,9 +231,10 @@ def bus() -> Iterator[Text]:
 
 
 def reported(worker: Any) -> None:
-    """Wait until the worker has told the bus what it holds; an event has it tell that soon."""
+    """Wait until the worker has told the bus all that it holds; an event has it tell that soon."""
+    held = {one.reference for one in registry.snapshot().secrets if one.age is not None}
     deadline = time.monotonic() + 120
-    while not any(one.secrets for one in worker.workers()):
+    while not any(held <= set(one.secrets) for one in worker.workers()):
         assert time.monotonic() < deadline, "no worker tells what it holds"
         worker.tell("warm").wait(1)
 
