@@ -76,7 +76,7 @@ class Planner:
         self._config = config
         self._providers = providers
         self._plans: dict[tuple[Text, str | None], Plan] = {}
-        self._policies: Mapping[tuple[str, str, str], list[Residency]] | None = None
+        self._policies: dict[str, Mapping[tuple[str, str], list[Residency]]] = {}
 
     def plan(self, text: Text, region: str | None = None) -> Plan:
         """Return the plan of ``text``, whose own region ``region`` outranks.
@@ -239,17 +239,23 @@ class Planner:
 
     def _residencies(self, key: SecretKey, ref: SecretRef) -> tuple[Residency, ...]:
         """Return every policy that binds a secret: of its alias and of all entries that name it."""
-        if self._policies is None:
-            self._policies = self._entry_policies()
+        demanded = self._policies.get(key.alias)
+        if demanded is None:
+            demanded = self._policies[key.alias] = self._entry_policies(key.alias)
         spec = self._providers.spec(key.alias)
         policies = [
             policy
             for identity in spec.backend_class.bound_as(ref)
-            for policy in self._policies.get((key.alias, *identity), ())
+            for policy in demanded.get(identity, ())
         ]
         return _located([*policies, spec.residency], key.region)
 
-    def _entry_policies(self) -> Mapping[tuple[str, str, str], list[Residency]]:
+    def _entry_policies(self, alias: str) -> Mapping[tuple[str, str], list[Residency]]:
+        """Return what entries demand of the secrets of ``alias``, by project and name.
+
+        Of one alias only: to spell a reference of another may take a secret of this one, which
+        stands in the other's OPTIONS.
+        """
         policies = defaultdict(list)
         for entry in self._config.entries.values():
             if entry.residency.policy == "none":
@@ -257,27 +263,26 @@ class Planner:
             for ref in [entry.ref] if entry.ref else (entry.members or {}).values():
                 # The secrets that a chain may take it from are bound as well.
                 for one in (ref, *self._handed_on(ref, entry.region)):
-                    for identity, residency in self._entry_policy(entry, one):
-                        policies[identity].append(residency)
+                    if one.scheme == alias:
+                        for identity, residency in self._entry_policy(entry, one):
+                            policies[identity].append(residency)
         return dict(policies)
 
     def _entry_policy(
         self, entry: EntrySpec, ref: SecretRef
-    ) -> Iterator[tuple[tuple[str, str, str], Residency]]:
+    ) -> Iterator[tuple[tuple[str, str], Residency]]:
         """Yield the identities of a secret that an entry names, with the policy for them."""
-        alias, residency = ref.scheme, entry.residency
+        residency = entry.residency
         try:
-            ref = self._spelled(ref)
-            spec = self._providers.spec(alias)
+            spec, ref = self._providers.spec(ref.scheme), self._spelled(ref)
             where = spec.effective_region(ref.region, entry.region, process=self._config.region)
-        except (
-            SecretError
-        ):  # it cannot be read itself; other spellings of it are bound all the same
-            yield (alias, ref.project, ref.name), residency
+        except SecretError:
+            # It cannot be read itself; other spellings of it are bound all the same.
+            yield (ref.project, ref.name), residency
             return
         for identity in spec.backend_class.identities(ref):
             (located,) = _located([residency], where)
-            yield (alias, *identity), located
+            yield identity, located
 
 
 def _located(policies: Iterable[Residency], region: str) -> tuple[Residency, ...]:

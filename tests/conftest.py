@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -61,11 +62,14 @@ def pytest_make_collect_report() -> Iterator[pytest.CollectReport]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _nobody_follows() -> Iterator[None]:
+def _nobody_works_unasked() -> Iterator[None]:
     """Tests move the clock and count fetches: no thread of this process fetches what is due then.
 
-    What follows copied secrets is tested by itself, and in processes of their own.
+    What follows copied secrets, and what carries metrics over, begins with the process and does not
+    end with a test. They are tested by themselves, and in processes of their own.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("django_secret_registry.following.start", lambda source: None)
+        if importlib.util.find_spec("prometheus_client"):
+            patch.setattr("django_secret_registry.metrics.INTERVAL", threading.TIMEOUT_MAX)
         yield

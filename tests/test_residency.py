@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_secret_registry import registry as registry_of_the_process
+from django_secret_registry import secret
 from django_secret_registry.events import ProviderBuilt, ResidencyChecked
 from django_secret_registry.exceptions import AccessDenied, ResidencyViolation
 from django_secret_registry.provider_cache import ProviderSpec
 from django_secret_registry.providers.base import Fence
+from django_secret_registry.providers.memory import MemoryProvider, MemoryStore
 from django_secret_registry.residency import POLICIES, Residency
 from tests.canary import canary
 from tests.scripted import Script, ScriptedProvider, alias, entry, make
@@ -341,3 +344,42 @@ def test_what_is_allowed_is_counted_and_not_logged(script, caplog, residency, he
     checks = [event for event in told if isinstance(event, ResidencyChecked)]
     assert [(event.policy, event.decision) for event in checks] == [(residency.policy, decision)]
     assert not caplog.records
+
+
+class SpelledByAnOption(MemoryProvider):
+    """Spells its references by an option, as Key Vault's by the name of the usual vault."""
+
+    def __init__(self, *, usual: str = "", **given):
+        super().__init__(**given)
+
+    @classmethod
+    def canonical(cls, ref, options):
+        return super().canonical(ref.replace(name=f"{options['usual']}/{ref.name}"), options)
+
+
+def test_what_spells_a_bound_secret_is_read_once(settings):
+    """An option may be a secret that is bound itself: its policy is told once, and it is enough."""
+    store = MemoryStore({"usual": "vault", "vault/db": canary("bound")})
+    entries = {"db": "spelled://db", "usual": "memory://usual"}
+    settings.SECRET_REGISTRY = {
+        "REGION": "us",
+        "PROVIDERS": {
+            "memory": {
+                "BACKEND": "django_secret_registry.providers.memory.MemoryProvider",
+                "OPTIONS": {"secrets": store},
+                "REGION": "eu",
+            },
+            "spelled": {
+                "BACKEND": f"{__name__}.SpelledByAnOption",
+                "OPTIONS": {"secrets": store, "usual": secret("memory://usual")},
+                "REGION": "eu",
+            },
+        },
+        "SECRETS": {name: {"REF": text, "RESIDENCY": "advisory"} for name, text in entries.items()},
+    }
+    told = []
+    unsubscribe = registry_of_the_process.events.subscribe(told.append)
+    assert registry_of_the_process.get("db") == canary("bound")
+    unsubscribe()
+    checks = [event.reference for event in told if isinstance(event, ResidencyChecked)]
+    assert checks == ["memory://usual", "spelled://vault/db"]
