@@ -9,13 +9,14 @@ import math
 import threading
 import time
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from django_secret_registry.events import FleetApplied
 from django_secret_registry.exceptions import ProviderUnavailable, SecretError
-from django_secret_registry.fleet import bus, lease, log_reader
+from django_secret_registry.fleet import bus, lease, log_reader, worker
 from django_secret_registry.fleet.bus import (
     Batch,
     Bus,
@@ -27,7 +28,17 @@ from django_secret_registry.fleet.bus import (
 from django_secret_registry.resolver import SecretRegistry
 from django_secret_registry.specs import FleetSpec
 from tests.canary import canary
-from tests.scripted import Gate, HandClock, Script, alias, config, entry, until
+from tests.scripted import (
+    PATIENCE,
+    Gate,
+    HandClock,
+    Script,
+    alias,
+    config,
+    entry,
+    threads_in,
+    until,
+)
 
 LEASE = 10.0
 
@@ -624,6 +635,24 @@ def test_a_fleet_is_warmed_and_says_how_it_went(fleet, log, script):
     (nonce,) = sent.nonces
     until(lambda: nonce in registry.fleet._answers)
     assert registry.fleet._answers[nonce] == (1, 1)
+
+
+def test_a_request_to_warm_is_dropped_with_its_configuration(fleet, log, script, monkeypatch):
+    """One that waits for its turn warms nothing that the registry is configured with by then."""
+    specs = alias("t", script), entry("a", "t://db")
+    registry = fleet(*specs, start=True)
+    drawn = threading.Event()
+
+    def configure_anew(low: float, high: float) -> float:
+        registry.configure(config(*specs))
+        drawn.set()
+        return 0.0
+
+    monkeypatch.setattr(worker, "random", SimpleNamespace(uniform=configure_anew))
+    log.write("warm")
+    assert drawn.wait(PATIENCE)
+    until(lambda: not threads_in(worker.Worker._warm_now))
+    assert not script.builds
 
 
 # -- the bus's own troubles ----------------------------------------------------------------------

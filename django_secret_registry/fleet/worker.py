@@ -280,10 +280,12 @@ class Worker:
             events, self._to_warm = self._to_warm, []
         known = [*self._registry.references().values()]
         texts = [self._resolver.naming(known, event.meaning[1:]) for event in events]
-        if len(texts) > 1:  # in batches, and each secret once
+        if len(texts) > 1 and not self._closed:  # in batches, and each secret once
             self._registry.warm(dict.fromkeys(text for some in texts for text in some))
         answers = dict(self._answers)
         for event, some in zip(events, texts, strict=True):
+            if self._closed:  # configured anew meanwhile: what is warmed would be another's
+                return
             results = self._registry.warm(some)
             failed = sum(result.failed for result in results)
             answers[event.nonce] = len(results) - failed, failed
