@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import tests.unmeasured  # noqa: F401 - before the package
 from django_secret_registry import SecretRegistry
 from django_secret_registry.lifecycle import CachePolicy
 from django_secret_registry.references import SecretRef
