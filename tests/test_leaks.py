@@ -26,8 +26,10 @@ DOCUMENT = ROOT / "docs" / "leaks.md"
 
 def driven(*names: str, where: Path = ROOT) -> dict[str, list[str]]:
     """Drive paths in a new process, with the package that lies in ``where``."""
+    # The lines of a copy are none of the package's: coverage.py does not count them.
+    left_out = ("AWS_",) if where == ROOT else ("AWS_", "COVERAGE_")
     environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("AWS_")},
+        **{key: value for key, value in os.environ.items() if not key.startswith(left_out)},
         "PYTHONPATH": os.pathsep.join((str(where), str(ROOT))),
         "AWS_EC2_METADATA_DISABLED": "true",
     }

@@ -352,6 +352,19 @@ def test_policies_are_found_once_each():
     assert part.residencies == ()
 
 
+def test_the_policy_of_an_entry_that_cannot_be_read():
+    """A mistake in an entry's reference does not free the secret that it means from its policy."""
+    strict = Residency("strict", "eu")
+    plans = planner(
+        ProviderSpec("base", "django_secret_registry.BaseProvider"),
+        entry("mistaken", "base://s?version=9", residency=strict),
+    )
+    with pytest.raises(InvalidReference, match="version"):
+        plans.plan("mistaken")
+    (part,) = plans.plan("base://s").parts
+    assert part.residencies == (strict,)
+
+
 def test_an_unusable_alias():
     """An alias with a mistake raises it for each of its references, and for no other."""
     plans = planner(alias("bad", SCRIPT, problem="no BACKEND"), entry("e", "bad://s"))
