@@ -217,7 +217,7 @@ def _references(config: RegistryConfig) -> Iterator[Mistake]:
 
 def _of_entries(config: RegistryConfig) -> Iterator[tuple[str, SecretRef]]:
     for entry in config.entries.values():
-        for ref in [entry.ref] if entry.ref else (entry.members or {}).values():
+        for ref in entry.refs:
             yield place("SECRETS", entry.name), ref.replace(region=ref.region or entry.region)
 
 

@@ -260,13 +260,20 @@ class Planner:
         for entry in self._config.entries.values():
             if entry.residency.policy == "none":
                 continue
-            for ref in [entry.ref] if entry.ref else (entry.members or {}).values():
-                # The secrets that a chain may take it from are bound as well.
-                for one in (ref, *self._handed_on(ref, entry.region)):
-                    if one.scheme == alias:
-                        for identity, residency in self._entry_policy(entry, one):
-                            policies[identity].append(residency)
+            for ref in self._bound(entry, alias):
+                for identity, residency in self._entry_policy(entry, ref):
+                    policies[identity].append(residency)
         return dict(policies)
+
+    def _bound(self, entry: EntrySpec, alias: str) -> Iterator[SecretRef]:
+        """Yield the references to ``alias`` that an entry binds.
+
+        Its own, and what a chain may take these from.
+        """
+        for ref in entry.refs:
+            for one in (ref, *self._handed_on(ref, entry.region)):
+                if one.scheme == alias:
+                    yield one
 
     def _entry_policy(
         self, entry: EntrySpec, ref: SecretRef

@@ -28,6 +28,11 @@ class EntrySpec(NamedTuple):
     residency: Residency = Residency()
     problem: str = ""
 
+    @property
+    def refs(self) -> tuple[SecretRef, ...]:
+        """The references that are read for it: its own, or those of its members."""
+        return (self.ref,) if self.ref else tuple((self.members or {}).values())
+
 
 class FleetSpec(NamedTuple):
     """The ``FLEET`` setting: the class of the bus by its dotted path, and how far it is trusted.
